@@ -26,7 +26,7 @@ def pretrained(name: str = "imagenet65k"):
     Returns:
         The network; `classes` and `wnids` name its outputs.
 
-    Examples:
+    Example:
         >>> model = torch.hub.load("OWNER/zfnet", "pretrained")
     """
     return _load(name)

@@ -23,7 +23,7 @@ def accelerate(reference: Callable[P, R]) -> Callable[P, R]:
     Returns:
         Its acceleration in `zfnet.fast`, or the reference where accelerations are disabled.
 
-    Examples:
+    Example:
         >>> from zfnet.deconv import backproject
         >>> accelerate(backproject).__module__
         'zfnet.fast.kernels'

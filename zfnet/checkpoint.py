@@ -57,7 +57,7 @@ def load(name: str | Path = DEFAULT_NETWORK, *, folded: bool = True) -> Network:
     Raises:
         CheckpointError: The name or file does not exist, or the file is damaged.
 
-    Examples:
+    Example:
         >>> model = load("imagenet65k")
         >>> len(model.classes)
         1000
@@ -85,7 +85,7 @@ def structure(name: str | Path) -> Network:
     Raises:
         CheckpointError: The name or file does not exist, or the file has no metadata.
 
-    Examples:
+    Example:
         >>> structure("imagenet65k").conv1.weight.device
         device(type='meta')
     """
@@ -111,7 +111,7 @@ def rename_options(meta: dict) -> dict:
     Args:
         meta: Metadata as returned by `read_metadata`. It is not modified.
 
-    Examples:
+    Example:
         >>> rename_options({"options": {"fc": 64, "norm": "batch"}})
         {'options': {'fc_units': 64, 'norm': 'batch'}}
     """
@@ -169,7 +169,7 @@ def save(model: nn.Module, path: str | Path, *, precision: str = "float32") -> N
         CheckpointError: A layer was replaced, so that `load` could not build the network; or the
             file cannot be written.
 
-    Examples:
+    Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "small.safetensors"
         >>> save(ARCHITECTURES["mnist"](), path)
@@ -207,7 +207,7 @@ def initialize(model: nn.Module, name: str | Path) -> dict:
         CheckpointError: The architecture or the classes differ. The message names the first
             layer or output that differs.
 
-    Examples:
+    Example:
         >>> info = initialize(load("imagenet65k"), "imagenet65k")  # doctest: +SKIP
     """
     path, model = _path(name), unwrap_network(model)

@@ -12,7 +12,7 @@ rectified, so pixels are signed. The result differs from the gradient in step 2 
 passes a ReLU where the forward signal was positive, the deconvnet where the backward signal
 is. Where the network branches, the signals of its branches are added (zfnet/transpose.py).
 
-Examples:
+Example:
     Project the strongest activation of conv2's map 17 with the three steps alone.
 
     >>> import torch, zfnet

@@ -47,7 +47,7 @@ def feature_extractor(
         UnsupportedNetwork: If a module does not return maps or vectors.
         ValueError: If x does not fit the network.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> read = feature_extractor(zfnet.mnist(), torch.zeros(1, 3, 28, 28), ("conv1", "conv2"))
         >>> {name: tuple(maps.shape) for name, maps in read(torch.zeros(5, 3, 28, 28)).items()}

@@ -127,7 +127,7 @@ def trace(model: nn.Module, x: Tensor, *, until: str | None = None) -> Trace:
         UnknownLayer: If `until` is not a layer.
         ValueError: If x is not a finite float batch that fits the network.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> t = zfnet.trace(zfnet.load("imagenet65k"), torch.zeros(1, 3, 224, 224))
         >>> t["conv5"].shape, t.switches["pool1"].shape, t.logits.shape

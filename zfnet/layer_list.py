@@ -69,7 +69,7 @@ def list_layers(model: nn.Module, size: int | None = None) -> list[Layer]:
         UnsupportedNetwork: If the network cannot be traced.
         ValueError: If images of this size do not fit the network.
 
-    Examples:
+    Example:
         >>> import zfnet
         >>> first, *_, last = zfnet.list_layers(zfnet.mnist())
         >>> first.name, first.shape, first.field.size, first.uses[-1]

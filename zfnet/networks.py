@@ -51,7 +51,7 @@ def load_network(name: str | Path, weights: str | Path | None = None) -> nn.Modu
     Raises:
         CheckpointError: The name is unknown, or the weights cannot be found, downloaded or used.
 
-    Examples:
+    Example:
         >>> model = load_network("torchvision:squeezenet1_1", weights="random")
         >>> model.classes[281], model.wnids[281], model.size
         ('tabby', 'n02123045', 224)
@@ -91,7 +91,7 @@ def load_structure(name: str | Path) -> nn.Module:
     Raises:
         CheckpointError: The name is unknown.
 
-    Examples:
+    Example:
         >>> load_structure("torchvision:alexnet").features[0].weight.device
         device(type='meta')
     """

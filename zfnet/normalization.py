@@ -29,7 +29,7 @@ class LocalResponseNorm(nn.Module):
     Raises:
         ValueError: `size` is even.
 
-    Examples:
+    Example:
         >>> LocalResponseNorm()(torch.ones(1, 8, 2, 2)).shape
         torch.Size([1, 8, 2, 2])
     """
@@ -96,7 +96,7 @@ class PaperInput(nn.Module):
         mean: The mean image, (3, H, W) or (3, 1, 1) in [0, 255]; None takes ImageNet's means.
         size: Side in pixels of the default mean image.
 
-    Examples:
+    Example:
         >>> PaperInput(size=8)(torch.zeros(1, 3, 8, 8)).abs().max()  # mean gray becomes 0
         tensor(0.)
     """

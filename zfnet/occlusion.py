@@ -89,7 +89,7 @@ def occlude(
         ValueError: If x, target, size, stride, fill or batch is wrong.
         UnsupportedNetwork: If the network does not return logits.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> o = zfnet.occlude(zfnet.mnist(), torch.zeros(1, 3, 28, 28), target=8, size=8, stride=4)
         >>> o.logit.shape

@@ -110,7 +110,7 @@ def probability_function(model: nn.Module) -> Callable[[Tensor], Tensor]:
     Args:
         model: Any network.
 
-    Examples:
+    Example:
         >>> import torch
         >>> from torch import nn
         >>> outputs = torch.tensor([[0.0, 0.0]])

@@ -100,7 +100,7 @@ def project(
         IndexError: If a channel or position is outside the layer.
         ValueError: If x does not fit the network, or another argument is wrong.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
         >>> p = zfnet.project(zfnet.load("imagenet65k"), x, "conv5", 17, crop=True)
@@ -157,7 +157,7 @@ def project_top(
         IndexError: If the search's units are not this network's.
         ValueError: If the data set has another length, or items of several sizes.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> model, images = zfnet.mnist(), torch.rand(3, 3, 28, 28)
         >>> top = zfnet.top_activations(model, images, "conv2", k=2)

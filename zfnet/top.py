@@ -70,7 +70,7 @@ def top_activations(
         CheckpointError: If the state is damaged, or of another search.
         ValueError: If the data set is empty, has no length, or does not fit the network.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> s = zfnet.top_activations(zfnet.mnist(), torch.rand(5, 3, 28, 28), "conv2", k=2)
         >>> s["conv2"].value.shape, s["conv2"].position.shape

@@ -110,7 +110,7 @@ def expand_fill(fill: float | Tensor, x: Tensor, name: str = "fill") -> Tensor:
 def at_least_float32(values: Tensor) -> Tensor:
     """Return values in float32 in place of half precision, where sums overflow and powers vanish.
 
-    Examples:
+    Example:
         >>> at_least_float32(torch.ones(1, dtype=torch.float16)).dtype
         torch.float32
     """

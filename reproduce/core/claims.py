@@ -77,7 +77,7 @@ def explain(judgments: Mapping[str, bool | None], evidence: Mapping[str, str]) -
     Returns:
         One sentence; empty if all claims hold.
 
-    Examples:
+    Example:
         >>> explain({"it rises": False, "it peaks": None}, {"it rises": "it falls by 3",
         ...     "it peaks": "its peak is 1 [-1, 2]"})
         'It falls by 3; its peak is 1 [-1, 2] (undecided).'
@@ -93,7 +93,7 @@ def explain(judgments: Mapping[str, bool | None], evidence: Mapping[str, str]) -
 def points(interval: Sequence[float], digits: int = 1) -> str:
     """A difference in percentage points, with its interval if it has one.
 
-    Examples:
+    Example:
         >>> points([2.25, 0.31, 4.0]), points([-3.0], 0)
         ('+2.2 [+0.3, +4.0] points', '-3 points')
     """
@@ -133,7 +133,7 @@ def _state(outcome: str) -> str:
 def summary(measured: Mapping[str, Any]) -> str:
     """One sentence on how many of the tested claims hold; empty without claims.
 
-    Examples:
+    Example:
         >>> summary({"claims": {"it rises": "holds", "it peaks": "undecided"}})
         '1 of 2 tested claims holds: it rises.'
     """
@@ -150,7 +150,7 @@ def summary(measured: Mapping[str, Any]) -> str:
 def shortfall(measured: Mapping[str, Any]) -> str:
     """The claims that do not hold or are undecided; empty where all hold.
 
-    Examples:
+    Example:
         >>> shortfall({"claims": {"it rises": "holds", "it peaks": "undecided"}})
         'This claim is undecided: it peaks.'
     """

@@ -45,7 +45,7 @@ def name_stages(model: nn.Module, size: int) -> fx.GraphModule:
     Raises:
         UnsupportedNetwork: The network cannot be traced, or has another number of stages.
 
-    Examples:
+    Example:
         >>> from torchvision.models import resnet18
         >>> staged = name_stages(resnet18().eval(), 224)
         >>> [name for name, _ in staged.named_children()]

@@ -22,7 +22,7 @@ def number(value: Any) -> str:
     Returns:
         Three significant digits and thousands separators; "yes" or "no" for bool.
 
-    Examples:
+    Example:
         >>> number(12345.6), number([0.71125, 0.68777, 0.73433])
         ('12,346', '0.711 [0.688, 0.734]')
     """
@@ -84,7 +84,7 @@ def _are_numbers(values: Any, count: int) -> bool:
 def duration(seconds: float) -> str:
     """Seconds as seconds, minutes or hours.
 
-    Examples:
+    Example:
         >>> duration(12), duration(150), duration(7200)
         ('12.0 s', '2 min', '2.0 h')
     """
@@ -105,7 +105,7 @@ def columns(header: list[str], rows: list[list[str]]) -> str:
 def escape_markdown(value: Any) -> str:
     """A text on one line, which Markdown shows literally.
 
-    Examples:
+    Example:
         >>> print(escape_markdown("a|b `c`"))
         a\\|b \\`c\\`
     """

@@ -28,7 +28,7 @@ def luma(pixels: Tensor) -> Tensor:
     Raises:
         ValueError: If pixels are not float RGB images in [0, 1].
 
-    Examples:
+    Example:
         >>> luma(torch.ones(1, 3, 2, 2)).shape
         torch.Size([1, 2, 2])
     """
@@ -60,7 +60,7 @@ def brightness(pixels: Tensor) -> Tensor:
     Raises:
         ValueError: If pixels are not float RGB images in [0, 1].
 
-    Examples:
+    Example:
         >>> brightness(torch.zeros(1, 3, 2, 2))
         tensor([0.])
     """
@@ -82,7 +82,7 @@ def contrast(pixels: Tensor) -> Tensor:
     Raises:
         ValueError: If pixels are not float RGB images in [0, 1].
 
-    Examples:
+    Example:
         >>> contrast(torch.zeros(1, 3, 2, 2))
         tensor([0.])
     """
@@ -106,7 +106,7 @@ def sharpness(pixels: Tensor) -> Tensor:
     Raises:
         ValueError: If pixels are not float RGB images in [0, 1], or smaller than 3 x 3.
 
-    Examples:
+    Example:
         >>> sharpness(torch.zeros(1, 3, 4, 4))
         tensor([0.])
     """
@@ -136,7 +136,7 @@ def colorfulness(pixels: Tensor) -> Tensor:
     Raises:
         ValueError: If pixels are not float RGB images in [0, 1].
 
-    Examples:
+    Example:
         >>> colorfulness(torch.zeros(1, 3, 2, 2))
         tensor([0.])
     """
@@ -191,7 +191,7 @@ def accuracy_by_quantile(values: np.ndarray, correct: np.ndarray, bins: int = 5)
     Raises:
         ValueError: If the shapes differ, if a value is not finite, or if all values are equal.
 
-    Examples:
+    Example:
         >>> accuracy_by_quantile(np.arange(4.0), np.array([False, False, True, True]), 2).share
         array([0., 1.])
     """

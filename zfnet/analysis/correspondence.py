@@ -47,7 +47,7 @@ def part_boxes(points: Tensor, size: int, height: int, width: int) -> Tensor:
     Raises:
         ValueError: If size is below 1, or a point is outside the image.
 
-    Examples:
+    Example:
         >>> part_boxes(torch.tensor([10, 12]), 4, 20, 30).tolist()
         [8, 10, 12, 14]
     """
@@ -76,7 +76,7 @@ def mask_parts(x: Tensor, points: Tensor, size: int, fill: float = 0.0) -> Tenso
     Raises:
         ValueError: If size is below 1, a point is outside its image, or there is not one per image.
 
-    Examples:
+    Example:
         >>> mask_parts(torch.ones(1, 3, 4, 4), torch.tensor([[1, 1]]), 2)[0, 0, 0].tolist()
         [0.0, 0.0, 1.0, 1.0]
     """
@@ -109,7 +109,7 @@ def random_points(
     Raises:
         ValueError: If an image has no such point.
 
-    Examples:
+    Example:
         >>> boxes, avoid = torch.tensor([[0, 0, 224, 224]]), torch.tensor([[[112, 112]]])
         >>> random_points(boxes, avoid, 32, 5, torch.Generator()).shape
         torch.Size([5, 1, 2])
@@ -150,7 +150,7 @@ def change_signs(before: Tensor, after: Tensor, tolerance: float = 1e-6) -> Tens
     Returns:
         Signs (N, D) int8: -1, 0 or 1.
 
-    Examples:
+    Example:
         >>> change_signs(torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.5, 1.0]])).tolist()
         [[1, -1, 0]]
     """
@@ -169,7 +169,7 @@ def hamming_distance(signs: Tensor) -> Tensor:
     Returns:
         Shares (N, N) float64.
 
-    Examples:
+    Example:
         >>> hamming_distance(torch.tensor([[1, 0], [1, -1]])).tolist()
         [[0.0, 0.5], [0.5, 0.0]]
     """
@@ -212,7 +212,7 @@ def correspondence(
         UnknownLayer: If the network has no such layer.
         UnsupportedNetwork: If `zfnet.trace` does not support the network.
 
-    Examples:
+    Example:
         >>> import zfnet
         >>> x, points = torch.randn(2, 3, 28, 28), torch.tensor([[[9, 9], [14, 14]]])
         >>> c = correspondence(zfnet.mnist(), x, points, size=8, layers="conv2")

@@ -22,7 +22,7 @@ def split_tiles(x: Tensor, grid: int) -> Tensor:
     Raises:
         ValueError: If the grid does not divide the image.
 
-    Examples:
+    Example:
         >>> split_tiles(torch.zeros(1, 3, 8, 8), 2).shape
         torch.Size([1, 4, 3, 4, 4])
     """
@@ -45,7 +45,7 @@ def join_tiles(tiles: Tensor) -> Tensor:
     Returns:
         Images (N, C, grid * h, grid * w).
 
-    Examples:
+    Example:
         >>> join_tiles(torch.zeros(1, 4, 3, 4, 4)).shape
         torch.Size([1, 3, 8, 8])
     """
@@ -73,7 +73,7 @@ def shuffle_parts(x: Tensor, grid: int, generator: torch.Generator) -> Tensor:
     Raises:
         ValueError: If the grid does not divide the image.
 
-    Examples:
+    Example:
         >>> shuffle_parts(torch.zeros(1, 3, 8, 8), 2, torch.Generator()).shape
         torch.Size([1, 3, 8, 8])
     """
@@ -103,7 +103,7 @@ def cover_parts(
     Raises:
         ValueError: If the grid does not divide the image, or share is outside [0, 1].
 
-    Examples:
+    Example:
         >>> cover_parts(torch.ones(1, 3, 8, 8), 2, 0.5, torch.Generator()).mean()
         tensor(0.5000)
     """
@@ -135,7 +135,7 @@ def silhouettes(mask: Tensor) -> Tensor:
     Raises:
         ValueError: If the mask is not bool (N, H, W), or empty in an image.
 
-    Examples:
+    Example:
         >>> silhouettes(torch.ones(1, 8, 8, dtype=torch.bool)).shape
         torch.Size([1, 3, 8, 8])
     """
@@ -163,7 +163,7 @@ def texture_patches(x: Tensor, mask: Tensor, side: int, generator: torch.Generat
     Raises:
         ValueError: If the mask does not fit the images, or side does not divide them.
 
-    Examples:
+    Example:
         >>> x, mask = torch.zeros(1, 3, 8, 8), torch.ones(1, 8, 8, dtype=torch.bool)
         >>> texture_patches(x, mask, 4, torch.Generator()).shape
         torch.Size([1, 3, 8, 8])
@@ -209,7 +209,7 @@ def apply_mask(x: Tensor, mask: Tensor, fill: float = 0.0) -> Tensor:
     Raises:
         ValueError: If the mask does not fit the images, or is empty in one of them.
 
-    Examples:
+    Example:
         >>> apply_mask(torch.ones(1, 1, 2, 2), torch.eye(2, dtype=torch.bool)[None])[0, 0].tolist()
         [[1.0, 0.0], [0.0, 1.0]]
     """

@@ -51,7 +51,7 @@ def confidence(model: nn.Module, x: Tensor, target: Target, *, batch: int = 50) 
         ValueError: If x, target or batch is wrong.
         UnsupportedNetwork: If the network does not return logits.
 
-    Examples:
+    Example:
         >>> import zfnet
         >>> confidence(zfnet.mnist(), torch.zeros(2, 3, 28, 28), 8).probability.shape
         torch.Size([2])
@@ -108,7 +108,7 @@ def cue_conflict(
     Raises:
         ValueError: If both cues of an image belong to one class, or to none of the classes.
 
-    Examples:
+    Example:
         >>> logits = torch.tensor([[2.0, 1.0], [0.0, 1.0]])
         >>> cue_conflict(logits, torch.tensor([0, 0]), torch.tensor([1, 1])).shape
         tensor([ True, False])

@@ -28,7 +28,7 @@ def random_directions(units: int, count: int, generator: torch.Generator) -> Ten
     Raises:
         ValueError: If count is not between 1 and `units`.
 
-    Examples:
+    Example:
         >>> random_directions(8, 3, torch.Generator()).shape
         torch.Size([3, 8])
     """
@@ -70,7 +70,7 @@ def sample_vectors(
         UnsupportedNetwork: If the layer's output is not (N, C, H, W) or (N, C).
         ValueError: If the data set is empty or its items are wrong.
 
-    Examples:
+    Example:
         >>> import zfnet
         >>> images = list(torch.randn(2, 3, 28, 28))
         >>> sample_vectors(zfnet.mnist(), images, "conv2", torch.Generator(), per_image=4).shape
@@ -97,7 +97,7 @@ def purity(labels: np.ndarray) -> np.ndarray:
     Returns:
         Shares (units,) from 1 / k to 1.
 
-    Examples:
+    Example:
         >>> purity(np.array([[3, 3, 3, 5]])).tolist()
         [0.75]
     """
@@ -119,7 +119,7 @@ def similarity(codes: Tensor, index: Tensor) -> Tensor:
     Raises:
         ValueError: If k is below 2.
 
-    Examples:
+    Example:
         >>> similarity(torch.eye(2), torch.tensor([[0, 1], [1, 1]])).tolist()
         [0.0, 1.0]
     """

@@ -48,7 +48,7 @@ def pca(features: Tensor, components: int = 2) -> PCA:
         ValueError: If there are too few images or features, if the features vary in fewer than k
             directions, or if they are not finite.
 
-    Examples:
+    Example:
         >>> p = pca(torch.tensor([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]]), 1)
         >>> p.axes.abs(), p.explained_variance_ratio
         (tensor([[0.6000, 0.8000]]), tensor([1.]))
@@ -91,7 +91,7 @@ def nearest_neighbors(codes: Tensor, k: int) -> Tensor:
     Raises:
         ValueError: If there are fewer than k other images.
 
-    Examples:
+    Example:
         >>> import torch
         >>> codes = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.1]])
         >>> nearest_neighbors(codes, 1).tolist()
@@ -127,7 +127,7 @@ def tsne(codes: Tensor, *, seed: int, perplexity: float = 30.0, components: int 
         ImportError: If scikit-learn is missing.
         ValueError: If there are fewer than three images.
 
-    Examples:
+    Example:
         >>> import torch
         >>> tsne(torch.randn(6, 4), seed=0).shape
         (6, 2)
@@ -159,7 +159,7 @@ def grid_layout(points: np.ndarray, columns: int) -> np.ndarray:
     Raises:
         ImportError: If scipy is missing.
 
-    Examples:
+    Example:
         >>> import numpy as np
         >>> grid_layout(np.array([[0, 0], [1, 0], [0, 1], [1, 1]]), 2).tolist()
         [2, 3, 0, 1]
@@ -194,7 +194,7 @@ def silhouette(features: Tensor, labels: Tensor) -> Tensor:
         ValueError: If there are fewer than two classes or no two images of one class, or if labels
             are not (N,).
 
-    Examples:
+    Example:
         >>> import torch
         >>> x = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
         >>> silhouette(x, torch.tensor([0, 0, 1, 1])).mean() > 0.8
@@ -221,7 +221,7 @@ def nearest_centroid(features: Tensor, labels: Tensor) -> Tensor:
     Raises:
         ValueError: If there are fewer than two classes, or if labels are not (N,).
 
-    Examples:
+    Example:
         >>> import torch
         >>> x = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
         >>> nearest_centroid(x, torch.tensor([0, 0, 1, 1])).tolist()

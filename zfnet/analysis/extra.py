@@ -18,7 +18,7 @@ def import_extra(module: str) -> ModuleType:
     Raises:
         ImportError: If it is missing; the message names the extra.
 
-    Examples:
+    Example:
         >>> import_extra("scipy.optimize").__name__
         'scipy.optimize'
     """

@@ -52,7 +52,7 @@ def replacement_curve(
         ValueError: If neither `old` nor `new` is images, or if map, target, steps or batch is
             wrong.
 
-    Examples:
+    Example:
         >>> import zfnet
         >>> x = torch.randn(1, 3, 28, 28)
         >>> replacement_curve(zfnet.mnist(), x, 0.0, x[:, :1], 8, steps=4).shape
@@ -98,7 +98,7 @@ def descending_ranks(values: Tensor, generator: torch.Generator) -> Tensor:
     Returns:
         Ranks (N, P) int64, from 0 for the largest.
 
-    Examples:
+    Example:
         >>> descending_ranks(torch.tensor([[1.0, 3.0, 2.0]]), torch.Generator()).tolist()
         [[2, 0, 1]]
     """
@@ -122,7 +122,7 @@ def auc(curve: Tensor) -> Tensor:
     Raises:
         ValueError: If the curves have fewer than two points.
 
-    Examples:
+    Example:
         >>> auc(torch.tensor([[1.0, 0.5, 0.0]]))
         tensor([0.5000])
     """
@@ -151,7 +151,7 @@ def pointing_game(map: Tensor, mask: Tensor, tolerance: int = 0) -> Tensor:
     Raises:
         ValueError: If map and mask have the wrong shape or dtype.
 
-    Examples:
+    Example:
         >>> mask = torch.tensor([[[True, False], [False, False]]])
         >>> pointing_game(torch.tensor([[[[3.0, 1.0], [0.0, 0.0]]]]), mask)
         tensor([1.])
@@ -188,7 +188,7 @@ def randomize_layers(
         The name of the last randomized layer, and the network. The same copy is yielded each time:
         use it before the next iteration.
 
-    Examples:
+    Example:
         >>> import zfnet
         >>> [name for name, _ in randomize_layers(zfnet.mnist(), torch.Generator())]
         ['fc4', 'fc3', 'conv2', 'conv1']
@@ -223,7 +223,7 @@ def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         Correlations (N,) float64 in [-1, 1]; NaN for a flat map or one that contains NaN.
 
-    Examples:
+    Example:
         >>> rank_correlation(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[3.0, 2.0, 1.0]]))
         tensor([-1.], dtype=torch.float64)
     """

@@ -51,7 +51,7 @@ def extract(
         UnknownLayer: If the network has no such layer.
         ValueError: If a feature exceeds 65,504, the largest number of half precision.
 
-    Examples:
+    Example:
         >>> import zfnet
         >>> digits = zfnet.load_digits("test").subset(range(4))
         >>> extract(zfnet.mnist(), digits, "fc3")["fc3"].shape

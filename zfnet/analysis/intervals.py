@@ -33,7 +33,7 @@ def bootstrap(
     Raises:
         ValueError: If n is below 2, or the statistic is finite for no draw.
 
-    Examples:
+    Example:
         >>> low, high = bootstrap(lambda i: float(np.arange(9.0)[i].mean()), 9)
         >>> low < 4 < high
         True
@@ -61,7 +61,7 @@ def mean_interval(
     Returns:
         [mean, low, high], or [mean] for one image.
 
-    Examples:
+    Example:
         >>> mean_interval(np.array([2.0, 2.0]))
         [2.0, 2.0, 2.0]
     """
@@ -94,7 +94,7 @@ def difference_interval(
     Returns:
         [difference, low, high], or [difference] if a group has fewer than two values.
 
-    Examples:
+    Example:
         >>> difference_interval(np.array([3.0, 3.0]), np.array([1.0, 1.0]))
         [2.0, 2.0, 2.0]
     """
@@ -135,7 +135,7 @@ def correlation_interval(x: np.ndarray, y: np.ndarray, *, seed: int = 0) -> list
     Raises:
         ValueError: If there are fewer than two images.
 
-    Examples:
+    Example:
         >>> r, low, high = correlation_interval(np.arange(9.0), np.arange(9.0) ** 2)
         >>> 0.9 < low < r < high
         True
@@ -166,7 +166,7 @@ def wilson(successes: int, n: int, *, level: float = 0.95) -> list[float]:
     Raises:
         ValueError: If n is below 1, or successes is not between 0 and n.
 
-    Examples:
+    Example:
         >>> [round(bound, 3) for bound in wilson(5, 10)]
         [0.237, 0.763]
     """

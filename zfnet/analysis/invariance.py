@@ -78,7 +78,7 @@ def views(
         ValueError: If the family is unknown, if a value is not finite or a scale not positive, or
             if a view extends beyond the picture.
 
-    Examples:
+    Example:
         >>> views(torch.zeros(1, 3, 64, 64), "rotation", [0, 90], size=32).shape
         torch.Size([1, 2, 3, 32, 32])
     """
@@ -170,7 +170,7 @@ def invariance(
         UnknownLayer: If the network has no such layer.
         UnsupportedNetwork: If `zfnet.trace` does not support the network.
 
-    Examples:
+    Example:
         >>> import zfnet
         >>> i = invariance(
         ...     zfnet.mnist(), torch.randn(1, 3, 40, 40), [8], "rotation", [10, 20],
@@ -249,7 +249,7 @@ def r_squared(x: Tensor, y: Tensor) -> Tensor:
     Raises:
         ValueError: If there are fewer than three points, or if all x are equal.
 
-    Examples:
+    Example:
         >>> r_squared(torch.tensor([0.0, 1.0, 2.0]), torch.tensor([[1.0, 3.0, 5.0]]))
         tensor([1.], dtype=torch.float64)
     """

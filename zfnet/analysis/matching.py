@@ -63,7 +63,7 @@ def match(
         UnknownLayer: If the network has no such layer.
         UnsupportedNetwork: If `zfnet.trace` does not support the network.
 
-    Examples:
+    Example:
         >>> import zfnet
         >>> x, points = torch.randn(2, 3, 28, 28), torch.tensor([[[9, 9]], [[14, 14]]])
         >>> match(zfnet.mnist(), x, points, "conv2").position.shape
@@ -104,7 +104,7 @@ def sample(maps: Tensor, positions: Tensor) -> Tensor:
     Returns:
         Features (N, P, C).
 
-    Examples:
+    Example:
         >>> maps = torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]])
         >>> sample(maps, torch.tensor([[[0.5, 0.5]]])).item()
         1.5
@@ -131,7 +131,7 @@ def correct_keypoints(position: Tensor, points: Tensor, size: Tensor, alpha: flo
     Returns:
         Booleans (N, N, P).
 
-    Examples:
+    Example:
         >>> points = torch.tensor([[[10.0, 10.0]]])
         >>> correct_keypoints(points[None] + 3, points, torch.tensor([50]), 0.1).item()
         True

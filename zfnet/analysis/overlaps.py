@@ -61,7 +61,7 @@ def find_overlaps(
     Returns:
         The near-duplicates, and the best match of every image.
 
-    Examples:
+    Example:
         >>> import zfnet
         >>> images = zfnet.load_scenes(4, size=56, side=64)
         >>> find_overlaps(images, images.subset([2])).index.tolist()

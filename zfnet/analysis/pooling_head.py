@@ -46,7 +46,7 @@ def fit_pooling_head(
     Raises:
         ImportError: If scikit-learn is missing.
 
-    Examples:
+    Example:
         >>> import zfnet
         >>> model, digits = zfnet.mnist(), zfnet.load_digits("test").subset(range(0, 1000, 20))
         >>> model.classes, model.wnids = digits.classes, digits.wnids

@@ -60,7 +60,7 @@ class Responses:
         Raises:
             ValueError: If k, `by` or groups is wrong.
 
-        Examples:
+        Example:
             >>> x = torch.tensor([[1.0], [3.0], [2.0]])
             >>> r = Responses(x, x, torch.zeros(3, 1, 2, dtype=torch.int64))
             >>> r.extremes(2).index.tolist()
@@ -110,7 +110,7 @@ def responses(
             False for a network that is not a chain of modules.
         ValueError: If the data set is empty, its items are wrong, or directions have another shape.
 
-    Examples:
+    Example:
         >>> import zfnet
         >>> responses(zfnet.mnist(), list(torch.randn(2, 3, 28, 28)), "conv2")["conv2"].mean.shape
         torch.Size([2, 32])
@@ -156,7 +156,7 @@ def positions_by_units(maps: Tensor) -> Tensor:
     Returns:
         Vectors (N, H * W, C) or (N, 1, C).
 
-    Examples:
+    Example:
         >>> positions_by_units(torch.zeros(2, 5, 3, 3)).shape
         torch.Size([2, 9, 5])
     """
@@ -195,7 +195,7 @@ def stream(
             False for a network that is not a chain of modules.
         ValueError: If layers is empty, if the data set is empty, or if its items are wrong.
 
-    Examples:
+    Example:
         >>> import zfnet
         >>> images = list(torch.randn(3, 3, 28, 28))
         >>> [a["fc3"].shape[0] for a in stream(zfnet.mnist(), images, "fc3", batch=2)]

@@ -26,7 +26,7 @@ def auc(values: Tensor, positive: Tensor) -> Tensor:
         ValueError: If a labeling has the wrong length, or lacks positive or negative images, or if
             a response is NaN.
 
-    Examples:
+    Example:
         >>> auc(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([False, True, True]))
         tensor([1.], dtype=torch.float64)
     """
@@ -77,7 +77,7 @@ def best_unit(values: Tensor, positive: Tensor, first: Tensor) -> UnitSelection:
     Raises:
         ValueError: If a labeling lacks positive or negative images in one half.
 
-    Examples:
+    Example:
         >>> values = torch.tensor([[0.0, 1.0], [1.0, 1.0], [0.0, 2.0], [3.0, 2.0]])
         >>> positive = torch.tensor([False, True, False, True])
         >>> best_unit(values, positive, torch.tensor([True, True, False, False])).unit
@@ -110,7 +110,7 @@ def permute_labels(
     Returns:
         Labelings (count, N), bool.
 
-    Examples:
+    Example:
         >>> positive, groups = torch.tensor([True, False, False]), torch.tensor([0, 0, 1])
         >>> permute_labels(positive, groups, 4, torch.Generator())[:, 2].any()
         tensor(False)

@@ -30,7 +30,7 @@ def slant(images: Tensor) -> Tensor:
     Raises:
         ValueError: If images are not gray in [0, 1].
 
-    Examples:
+    Example:
         >>> slant(torch.eye(9).flip(1)[None])  # a slash
         tensor([45.])
     """
@@ -67,7 +67,7 @@ def thickness(images: Tensor) -> Tensor:
     Raises:
         ValueError: If images are not gray in [0, 1].
 
-    Examples:
+    Example:
         >>> thickness(torch.ones(1, 20, 20)).round()  # t / (1 + t / L) with t = L = 20
         tensor([10.])
     """
@@ -94,7 +94,7 @@ def hole_area(images: Tensor) -> Tensor:
     Raises:
         ValueError: If images are not gray in [0, 1].
 
-    Examples:
+    Example:
         >>> image = torch.ones(1, 3, 3)
         >>> image[0, 1, 1] = 0
         >>> hole_area(image)
@@ -133,7 +133,7 @@ def verticality(images: Tensor) -> Tensor:
     Raises:
         ValueError: If images are not gray in [0, 1].
 
-    Examples:
+    Example:
         >>> verticality(torch.ones(1, 8, 8))
         tensor([0.5000])
     """
@@ -161,7 +161,7 @@ def curved_top(images: Tensor) -> Tensor:
     Raises:
         ValueError: If images are not gray in [0, 1].
 
-    Examples:
+    Example:
         >>> curved_top(torch.ones(1, 5, 5)).abs() < 1e-5
         tensor([True])
     """

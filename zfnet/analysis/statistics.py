@@ -66,7 +66,7 @@ class Population:
         Raises:
             ValueError: If q is outside [0, 1].
 
-        Examples:
+        Example:
             >>> p = Population(1, torch.ones(1), torch.ones(1), histogram(torch.arange(5.0)))
             >>> p.quantile(0.0)
             tensor(0., dtype=torch.float64)
@@ -86,7 +86,7 @@ def bin_values() -> Tensor:
     Returns:
         Values (65536,) float32; 0 for the two bins next to zero.
 
-    Examples:
+    Example:
         >>> bin_values()[0]
         tensor(0.)
     """
@@ -104,7 +104,7 @@ def histogram(activations: Tensor) -> Tensor:
     Returns:
         Counts (65536,) int64.
 
-    Examples:
+    Example:
         >>> histogram(torch.zeros(3))[0]
         tensor(3)
     """
@@ -142,7 +142,7 @@ def population(
         UnsupportedNetwork: If a layer's output is not (N, C, H, W) or (N, C).
         ValueError: If the data set is empty, or an activation is not finite.
 
-    Examples:
+    Example:
         >>> import zfnet
         >>> population(zfnet.mnist(), list(torch.randn(2, 3, 28, 28)), "conv1")["conv1"].images
         2

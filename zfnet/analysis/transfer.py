@@ -56,7 +56,7 @@ def folds(
     Raises:
         ValueError: If a class has only one image.
 
-    Examples:
+    Example:
         >>> [len(fold.train) for fold in folds(np.array([0, 0, 0, 1, 1, 1]), 2, count=1)]
         [4]
     """
@@ -90,7 +90,7 @@ def gram(
     Returns:
         The Gram matrix (N, N) float32.
 
-    Examples:
+    Example:
         >>> gram(np.array([[1.0, 0.0], [1.0, 2.0]])).tolist()
         [[1.0, 1.0], [1.0, 5.0]]
     """
@@ -126,7 +126,7 @@ def coordinates(
     Returns:
         Coordinates of the training images (n, r) and of the test images (m, r).
 
-    Examples:
+    Example:
         >>> x = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
         >>> train, test = coordinates(x @ x.T, Fold(np.array([0, 1]), np.array([2])))
         >>> np.allclose(test @ train.T, [[1, 1]])
@@ -155,7 +155,7 @@ def linear_svm(
     Returns:
         The fitted classifier.
 
-    Examples:
+    Example:
         >>> linear_svm(np.eye(4), np.array([0, 0, 1, 1]), (1.0,)).predict(np.eye(4)).tolist()
         [0, 0, 1, 1]
     """
@@ -178,7 +178,7 @@ def softmax(
     Returns:
         The fitted classifier.
 
-    Examples:
+    Example:
         >>> softmax(np.eye(4), np.array([0, 0, 1, 1]), (1.0,)).predict(np.eye(4)).tolist()
         [0, 0, 1, 1]
     """
@@ -212,7 +212,7 @@ def per_class_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
     Returns:
         The mean over classes of the share of their images that are classified correctly.
 
-    Examples:
+    Example:
         >>> per_class_accuracy(np.array([0, 0, 0, 1]), np.array([0, 0, 0, 0]))
         50.0
     """
@@ -236,7 +236,7 @@ def average_precision(scores: np.ndarray, present: np.ndarray) -> float:
     Raises:
         ValueError: If no image shows the class, or a score is NaN.
 
-    Examples:
+    Example:
         >>> average_precision(np.array([0.9, 0.8, 0.7]), np.array([1, 0, -1]))
         100.0
     """

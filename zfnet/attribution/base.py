@@ -140,7 +140,7 @@ def grad_of_sum(value: Tensor, point: Tensor, *, retain_graph: bool = False) -> 
     Raises:
         UnsupportedNetwork: If `value` does not depend on `point`.
 
-    Examples:
+    Example:
         >>> import torch
         >>> x = torch.ones(3, requires_grad=True)
         >>> grad_of_sum(x**2, x)
@@ -177,7 +177,7 @@ def gradient(
         ValueError: If x or target is wrong.
         UnsupportedNetwork: If no gradient reaches x, or `rule` does not apply to the network.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> g, target = gradient(zfnet.mnist(), torch.zeros(2, 3, 28, 28), target=8)
         >>> g.shape, target

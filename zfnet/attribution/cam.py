@@ -35,7 +35,7 @@ def cam(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
         ValueError: If x, target or `cam_head` is wrong.
         UnsupportedNetwork: If the network has neither such a last layer nor a `cam_head`.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> model = zfnet.mnist()
         >>> maps = zfnet.trace(model, torch.zeros(1, 3, 28, 28))["conv2"].shape[1]
@@ -76,7 +76,7 @@ def grad_cam(
         UnknownLayer: If the network has no such layer.
         UnsupportedNetwork: If the layer has no feature maps.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> grad_cam(zfnet.mnist(), torch.rand(2, 3, 28, 28), target=8).map.shape
         torch.Size([2, 1, 28, 28])
@@ -113,7 +113,7 @@ def grad_cam_plus_plus(
         UnknownLayer: If the network has no such layer.
         UnsupportedNetwork: If the layer has no feature maps.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> grad_cam_plus_plus(zfnet.mnist(), torch.rand(2, 3, 28, 28), target=8).map.shape
         torch.Size([2, 1, 28, 28])
@@ -150,7 +150,7 @@ def guided_grad_cam(
         UnsupportedNetwork: If the layer has no feature maps, or the network has nonlinearities
             other than ReLUs.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> guided_grad_cam(zfnet.mnist(), torch.rand(2, 3, 28, 28), target=8).map.shape
         torch.Size([2, 1, 28, 28])
@@ -177,7 +177,7 @@ def upsample(coarse: Tensor, x: Tensor) -> Tensor:
     Returns:
         Maps (N, 1, H, W).
 
-    Examples:
+    Example:
         >>> upsample(torch.zeros(1, 1, 7, 7), torch.zeros(1, 3, 28, 28)).shape
         torch.Size([1, 1, 28, 28])
     """

@@ -35,7 +35,7 @@ def explain_with(
     Raises:
         ValueError: If x or target is invalid, or the function returns another type or shape.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> brightness = lambda model, x, target: x.mean(1, keepdim=True)
         >>> explain_with(brightness, zfnet.mnist(), torch.rand(2, 3, 28, 28)).map.shape

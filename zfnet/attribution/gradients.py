@@ -32,7 +32,7 @@ def saliency(model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
         ValueError: If x or target is wrong.
         UnsupportedNetwork: If no gradient reaches x.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> saliency(zfnet.mnist(), torch.rand(2, 3, 28, 28), target=8).map.shape
         torch.Size([2, 1, 28, 28])
@@ -59,7 +59,7 @@ def gradient_x_input(model: nn.Module, x: Tensor, target: Target = None) -> Attr
         ValueError: If x or target is wrong.
         UnsupportedNetwork: If no gradient reaches x.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> gradient_x_input(zfnet.mnist(), torch.rand(2, 3, 28, 28), target=8).map.shape
         torch.Size([2, 1, 28, 28])
@@ -103,7 +103,7 @@ def smoothgrad(
         ValueError: If x, target, samples, sigma or batch is wrong.
         UnsupportedNetwork: If no gradient reaches x.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> smoothgrad(zfnet.mnist(), torch.rand(2, 3, 28, 28), target=8, samples=2).map.shape
         torch.Size([2, 1, 28, 28])
@@ -161,7 +161,7 @@ def integrated_gradients(
         ValueError: If x, target, steps, baseline or batch is wrong.
         UnsupportedNetwork: If no gradient reaches x.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> a = integrated_gradients(zfnet.mnist(), torch.rand(2, 3, 28, 28), target=8, steps=2)
         >>> a.map.shape, a.residual.shape

@@ -43,7 +43,7 @@ def guided_backprop(model: nn.Module, x: Tensor, target: Target = None) -> Attri
         ValueError: If x or target is wrong.
         UnsupportedNetwork: If the network has nonlinearities other than ReLUs.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> guided_backprop(zfnet.mnist(), torch.rand(2, 3, 28, 28), target=8).map.shape
         torch.Size([2, 1, 28, 28])
@@ -73,7 +73,7 @@ def deconvnet(model: nn.Module, x: Tensor, target: Target = None) -> Attribution
         ValueError: If x or target is wrong.
         UnsupportedNetwork: If the network has nonlinearities other than ReLUs.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> deconvnet(zfnet.mnist(), torch.rand(2, 3, 28, 28), target=8).map.shape
         torch.Size([2, 1, 28, 28])
@@ -126,7 +126,7 @@ def unit_gradient(
         IndexError: If a channel or position is out of range.
         ValueError: If x or batch is wrong.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> unit_gradient(zfnet.mnist(), torch.rand(2, 3, 28, 28), "conv2", 5).pixels.shape
         torch.Size([2, 3, 28, 28])

@@ -53,7 +53,7 @@ def occlusion(
         ValueError: If x, target, size, stride, fill or batch is wrong.
         UnsupportedNetwork: If the network does not return logits.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> occlusion(zfnet.mnist(), torch.rand(2, 3, 28, 28), target=8, size=8).map.shape
         torch.Size([2, 1, 28, 28])
@@ -125,7 +125,7 @@ def explain(
         UnknownLayer: If an option names a layer that the network does not have.
         UnsupportedNetwork: If the method does not apply to the network.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> a = zfnet.explain(zfnet.mnist(), torch.rand(2, 3, 28, 28), "saliency", target=8)
         >>> a.map.shape, a.pixels.shape, a.method

@@ -27,7 +27,7 @@ def from_captum(attribution: Any, **options: Any) -> Method:
     Returns:
         A function of (model, x, target), for `zfnet.explain` and `zfnet.benchmark`.
 
-    Examples:
+    Example:
         >>> from captum.attr import LayerGradCam
         >>> method = from_captum(lambda model: LayerGradCam(model, model.relu5))
     """

@@ -104,7 +104,7 @@ class Metric:
         Args:
             **options: Keyword arguments, such as `tolerance=4` of the pointing game.
 
-        Examples:
+        Example:
             >>> from zfnet.benchmarking import METRICS
             >>> METRICS["pointing"].with_options(tolerance=4).options
             {'tolerance': 4}

@@ -33,7 +33,7 @@ def peak_memory(call: Callable[[], Any], device: torch.device) -> float:
         call: The function to measure.
         device: Where it computes.
 
-    Examples:
+    Example:
         >>> round(peak_memory(lambda: torch.zeros(4, 2**20), torch.device("cpu")))
         16
     """

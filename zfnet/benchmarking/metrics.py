@@ -39,7 +39,7 @@ def resolve_metrics(metrics: Sequence[str | Metric]) -> tuple[list[Metric], list
     Raises:
         ValueError: If a name is unknown or given twice, or there are no metrics.
 
-    Examples:
+    Example:
         >>> scores, costs = resolve_metrics(["pointing", "sanity", "speed"])
         >>> [metric.name for metric in scores], costs
         (['pointing', 'cascading', 'independent'], ['speed'])

@@ -99,7 +99,7 @@ def impute(x: Tensor, removed: Tensor) -> Tensor:
     Returns:
         The image (C, H, W). It is x where no pixel is removed, and zeros where all are.
 
-    Examples:
+    Example:
         >>> x = torch.arange(9.0).view(1, 3, 3)
         >>> center = torch.zeros(3, 3, dtype=torch.bool)
         >>> center[1, 1] = True

@@ -83,7 +83,7 @@ def benchmark(
         ValueError: If an argument is wrong, a method returns another shape, a label is not an
             output of the network, or a metric needs masks that the data does not have.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> model = zfnet.mnist()
         >>> data = [(torch.rand(3, 28, 28), i) for i in range(4)]

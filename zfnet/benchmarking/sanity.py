@@ -69,7 +69,7 @@ def weighted_layers(model: nn.Module) -> list[nn.Module]:
 def spaced(count: int, points: int) -> list[int]:
     """Return up to `points` evenly spaced numbers below `count`; the last one is `count` - 1.
 
-    Examples:
+    Example:
         >>> spaced(8, 4)
         [1, 3, 5, 7]
     """

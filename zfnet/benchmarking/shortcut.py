@@ -34,7 +34,7 @@ def draw_shortcut_scene(
     Returns:
         The scene, labeled by its tag, and the tag's mask (size, size) bool.
 
-    Examples:
+    Example:
         >>> scene, tag = draw_shortcut_scene(3, size=64)
         >>> scene.label, (tag & scene.mask).any()
         (3, np.False_)
@@ -82,7 +82,7 @@ def load_shortcut_scenes(
     Raises:
         ValueError: If `mask` is neither "tag" nor "object".
 
-    Examples:
+    Example:
         >>> images = load_shortcut_scenes(10, size=56, side=64)
         >>> x, label = images[3]
         >>> label, images.masks.shape

@@ -16,7 +16,7 @@ def keep_freed_memory() -> None:
     Only the commands call this function, because it changes the whole process. Without glibc it
     does nothing.
 
-    Examples:
+    Example:
         >>> keep_freed_memory()  # doctest: +SKIP
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None

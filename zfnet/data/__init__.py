@@ -16,7 +16,7 @@ def no_progress(items: Iterable, total: int | None = None, desc: str = "") -> It
     Returns:
         The items.
 
-    Examples:
+    Example:
         >>> list(no_progress([1, 2], total=2))
         [1, 2]
     """

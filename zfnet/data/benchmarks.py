@@ -51,7 +51,7 @@ def load_caltech101(
         DatasetNotFoundError: The folder is missing.
         DataError: Its files do not have torchvision's layout, or are unreadable.
 
-    Examples:
+    Example:
         >>> load_caltech101("datasets")  # doctest: +SKIP
     """
     from torchvision.datasets import Caltech101
@@ -85,7 +85,7 @@ def load_caltech256(
         DatasetNotFoundError: The folder is missing.
         DataError: Its files do not have torchvision's layout, or are unreadable.
 
-    Examples:
+    Example:
         >>> load_caltech256("datasets")  # doctest: +SKIP
     """
     from torchvision.datasets import Caltech256
@@ -141,7 +141,7 @@ def load_voc2012(
         DatasetNotFoundError: The folder is missing.
         DataError: Its files do not have torchvision's layout, or are unreadable.
 
-    Examples:
+    Example:
         >>> load_voc2012("datasets", "val").present.shape  # doctest: +SKIP
         (5823, 20)
     """

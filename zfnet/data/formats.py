@@ -34,7 +34,7 @@ class ImageError(ValueError):
 def extensions() -> frozenset[str]:
     """Return the endings of the formats that Pillow decodes, such as ".jpg" and ".jfif".
 
-    Examples:
+    Example:
         >>> {".jpeg", ".jfif", ".pgm", ".png", ".webp"} <= extensions()
         True
     """
@@ -59,7 +59,7 @@ def read_image(path: str | Path) -> Image.Image:
         ImageError: The file is missing, truncated, not an image, a pipe, or over 100 million
             pixels.
 
-    Examples:
+    Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "gray.png"
         >>> Image.new("L", (5, 4), 100).save(path)
@@ -100,7 +100,7 @@ def upright(image: Image.Image) -> Image.Image:
     Returns:
         The upright image; the same image if it has no readable orientation.
 
-    Examples:
+    Example:
         >>> upright(Image.new("RGB", (5, 4))).size
         (5, 4)
     """
@@ -127,7 +127,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises:
         ImageError: The range of the values is unknown: 32-bit integers, or floats outside [0, 1].
 
-    Examples:
+    Example:
         >>> to_rgb(Image.new("L", (5, 4), 100)).mode
         'RGB'
     """
@@ -164,7 +164,7 @@ def highest_value(image: Image.Image) -> int | None:
     Raises:
         ImageError: The image has 32-bit integers, for which there is no convention.
 
-    Examples:
+    Example:
         >>> highest_value(Image.new("I;16", (5, 4)))
         65535
     """
@@ -191,7 +191,7 @@ def from_array(array: np.ndarray) -> Image.Image:
     Raises:
         ValueError: The array is empty, or has another shape, type or range.
 
-    Examples:
+    Example:
         >>> from_array(np.ones((4, 5))).getpixel((0, 0))
         255
     """

@@ -52,7 +52,7 @@ def load_frames(path: str | Path, size: int = 224, *, progress: Callable = no_pr
         DataError: There are fewer than two frames, or frames of different sizes.
         ImageError: A file cannot be read. The message names it.
 
-    Examples:
+    Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "two.gif"
         >>> one, two = Image.new("RGB", (9, 9), "red"), Image.new("RGB", (9, 9), "blue")
@@ -118,7 +118,7 @@ def natural_sort_key(path: Path) -> tuple[list[tuple[int, int | str]], str]:
     Returns:
         The name's parts, numbers as (0, n) and text as (1, text), and the name to break ties.
 
-    Examples:
+    Example:
         >>> sorted([Path("10.png"), Path("9.png")], key=natural_sort_key)[0].name
         '9.png'
     """

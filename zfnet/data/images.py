@@ -35,7 +35,7 @@ def center(image: Image.Image, side: int = 256) -> Image.Image:
     Returns:
         An image of side x side pixels.
 
-    Examples:
+    Example:
         >>> center(Image.new("RGB", (500, 375)), 256).size
         (256, 256)
     """
@@ -62,7 +62,7 @@ def standardize(pixels: Tensor) -> Tensor:
     Returns:
         (..., 3, H, W) float32: RGB in [0, 1] minus MEAN, divided by STD.
 
-    Examples:
+    Example:
         >>> black = torch.zeros(3, 1, 1, dtype=torch.uint8)
         >>> [round(v, 3) for v in standardize(black).flatten().tolist()]
         [-2.118, -2.036, -1.804]
@@ -87,7 +87,7 @@ def to_pixels(x: Tensor) -> Tensor:
     Returns:
         (..., 3, H, W) float32 RGB, clipped to [0, 1].
 
-    Examples:
+    Example:
         >>> to_pixels(torch.zeros(3, 1, 1)).flatten()  # 0 is the mean gray
         tensor([0.4850, 0.4560, 0.4060])
     """
@@ -115,7 +115,7 @@ def preprocess(image: str | Path | Image.Image | np.ndarray, size: int = 224) ->
         TypeError: `image` is of another type.
         ValueError: The image is empty, the array has another shape or range, or `size` < 1.
 
-    Examples:
+    Example:
         >>> preprocess(Image.new("RGB", (500, 375))).shape
         torch.Size([1, 3, 224, 224])
     """
@@ -156,7 +156,7 @@ def center_crop(pixels: Tensor, size: int) -> Tensor:
     Raises:
         ValueError: The square is larger than the image.
 
-    Examples:
+    Example:
         >>> center_crop(torch.arange(5).expand(5, 5), 2)[0]
         tensor([1, 2])
     """

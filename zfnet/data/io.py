@@ -24,7 +24,7 @@ def expand_path(path: str | Path) -> Path:
     Args:
         path: The path.
 
-    Examples:
+    Example:
         >>> expand_path("~/photos") == Path.home() / "photos"
         True
     """
@@ -39,7 +39,7 @@ def encode_name(name: str) -> bytes:
     Args:
         name: A name as `os.listdir` returns it.
 
-    Examples:
+    Example:
         >>> encode_name("cat")
         b'cat'
     """
@@ -52,7 +52,7 @@ def decode_name(name: bytes) -> str:
     Args:
         name: The bytes, which may be no valid UTF-8.
 
-    Examples:
+    Example:
         >>> decode_name(b"cat")
         'cat'
     """
@@ -67,7 +67,7 @@ def printable_name(name: str) -> str:
     Args:
         name: A name as `os.listdir` returns it.
 
-    Examples:
+    Example:
         >>> printable_name("line\nbreak")
         'line\\nbreak'
     """
@@ -93,7 +93,7 @@ def atomic_write(path: Path, stale_after: float = STALE_AFTER) -> Iterator[Path]
     Raises:
         FileExistsError: `path` exists and is not a regular file.
 
-    Examples:
+    Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "notes.txt"
         >>> with atomic_write(path) as partial:
@@ -139,7 +139,7 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
     Raises:
         BlockingIOError: Another process holds the lock and `wait` is False.
 
-    Examples:
+    Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "lock"
         >>> with file_lock(path):

@@ -84,7 +84,7 @@ MAX_SUGGESTIONS = 10  # classes that an error message lists
 def imagenet_names() -> tuple[str, ...]:
     """Return the 1000 class names of ILSVRC 2012, in the order of their sorted WordNet ids.
 
-    Examples:
+    Example:
         >>> imagenet_names()[160]
         'Afghan hound'
     """
@@ -103,7 +103,7 @@ def class_names(folders: Sequence[str]) -> list[str]:
         ILSVRC 2012's names if the folders are its 1000 WordNet ids, else the folders' names, with
         escapes for what is not printable.
 
-    Examples:
+    Example:
         >>> class_names(["cat", "dog"])
         ['cat', 'dog']
     """
@@ -133,7 +133,7 @@ def find_class(name: str | int, classes: Sequence[str], wnids: Sequence[str]) ->
         ValueError: There is no such class, or two have this name (crane, maillot). The message
             suggests classes that contain the word or belong to its group, or similar names.
 
-    Examples:
+    Example:
         >>> find_class("goldfish", ["tench", "goldfish"], ["n01440764", "n01443537"])
         1
     """
@@ -167,7 +167,7 @@ def related_classes(word: str, classes: Sequence[str]) -> list[str]:
         word: A word in any case, such as "cat".
         classes: The names to choose from.
 
-    Examples:
+    Example:
         >>> related_classes("cat", ["tabby", "Egyptian cat", "goldfish"])
         ['Egyptian cat', 'tabby']
     """

@@ -42,7 +42,7 @@ def photograph(name: str) -> Image.Image:
     Raises:
         DataError: The name is unknown, or scikit-image is not installed.
 
-    Examples:
+    Example:
         >>> photograph("cat").size
         (451, 300)
     """
@@ -69,7 +69,7 @@ def crop_boxes(width: int, height: int) -> list[tuple[int, int, int, int, int]]:
     Returns:
         Tuples (scale index, left, top, right, bottom).
 
-    Examples:
+    Example:
         >>> tuple(map(int, crop_boxes(100, 100)[0]))
         (0, 0, 0, 100, 100)
     """
@@ -100,7 +100,7 @@ def load_samples(size: int = 224, side: int = 256) -> Images:
     Raises:
         DataError: scikit-image is not installed.
 
-    Examples:
+    Example:
         >>> x, label = load_samples()[0]
         >>> x.shape
         torch.Size([3, 224, 224])

@@ -49,7 +49,7 @@ def draw_scene(index: int, size: int = 128, seed: int = 0, label: int | None = N
     Raises:
         ValueError: `size` is below 16 or `label` is outside 0 to 9.
 
-    Examples:
+    Example:
         >>> scene = draw_scene(3, size=64)
         >>> scene.image.shape, SHAPES[scene.label]
         ((64, 64, 3), 'star')
@@ -94,7 +94,7 @@ def load_scenes(count: int, *, seed: int = 0, size: int = 112, side: int = 128) 
     Returns:
         The scenes; `masks` (count, side, side) marks the objects.
 
-    Examples:
+    Example:
         >>> x, label = load_scenes(10, size=56, side=64)[3]
         >>> x.shape
         torch.Size([3, 56, 56])

@@ -96,7 +96,7 @@ def read_metadata(path: str | Path) -> dict:
     Raises:
         CheckpointError: The file is missing, damaged, or of another kind.
 
-    Examples:
+    Example:
         >>> from zfnet.checkpoint import BUNDLED
         >>> read_metadata(BUNDLED / "imagenet65k.safetensors")["arch"]
         'zfnet'
@@ -158,7 +158,7 @@ def column_run(tensor: Tensor) -> int:
     Args:
         tensor: A tensor; the result is 1 unless it is a matrix.
 
-    Examples:
+    Example:
         >>> column_run(torch.tensor([[1, 1, 2, 2]]))
         2
     """
@@ -196,7 +196,7 @@ def pack(state: dict[str, Tensor], precision: str) -> dict[str, Tensor]:
     Raises:
         ValueError: `precision` is unknown.
 
-    Examples:
+    Example:
         >>> pack({"a.weight": torch.ones(2, 2)}, "int8")["a.weight"].dtype
         torch.int8
     """
@@ -222,7 +222,7 @@ def unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
     Args:
         packed: The result of `pack`.
 
-    Examples:
+    Example:
         >>> unpack(pack({"a.weight": torch.ones(1, 2)}, "float16"))["a.weight"]
         tensor([[1., 1.]])
     """

@@ -96,7 +96,7 @@ def is_image(path: Path) -> bool:
     Args:
         path: A file or link.
 
-    Examples:
+    Example:
         >>> is_image(Path("._0.JPEG"))
         False
     """

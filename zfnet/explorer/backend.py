@@ -17,19 +17,19 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from torch import Tensor
 
-from zfnet.attribution.base import Attribution
-from zfnet.attribution.registry import METHODS, explain
+from zfnet.attribution.registry import METHODS
 from zfnet.data import no_progress
 from zfnet.explorer.atlas import Atlas
 from zfnet.explorer.errors import BadRequest
 from zfnet.explorer.images import ImageStore
 from zfnet.explorer.query import Unit
+from zfnet.explorer.results import Results
 from zfnet.explorer.variants import Rules, project_variant
 from zfnet.explorer.wire import to_bytes
 from zfnet.forward import Trace, run, trace
 from zfnet.graph import NORMS, UnknownLayer, conv_layers, is_chain
 from zfnet.model import device_of, evaluating
-from zfnet.occlusion import Occlusion, cover, occlude
+from zfnet.occlusion import cover
 from zfnet.outputs import probability_function
 from zfnet.plot import HEAT, LINES, attribution_image, photograph, projection_image
 from zfnet.projection import Projection, project
@@ -38,7 +38,6 @@ from zfnet.receptive_field import cut, field_or_image
 Answer = tuple[dict[str, Any], dict[str, np.ndarray]]
 BEST = 5  # classes
 TRACES = 2  # in the cache; ZFNet takes 20 MB each, VGG-16 300 MB
-RESULTS = 4  # in the cache: occlusion and attribution maps
 MAX_MAPS = 64  # per request
 
 
@@ -61,7 +60,7 @@ class Backend:
         self.images = ImageStore(model.size, device_of(model))
         self.atlas = Atlas(atlas, getattr(model, "info", {}).get("sha256", ""))
         self._traces: OrderedDict[str, tuple[Tensor, Trace]] = OrderedDict()
-        self._results: OrderedDict[tuple, tuple[Tensor, Any]] = OrderedDict()
+        self.results = Results(model, self.images)
         blank = torch.zeros(1, 3, model.size, model.size, device=device_of(model))
         self.structure = trace(model, blank)  # its layers and shapes; it also warms up torch
         self.to_probabilities = probability_function(model)
@@ -222,43 +221,6 @@ class Backend:
             "pins": [float(maps[pin.at]) for maps, pin in zip(units, pins, strict=True) if pin.at],
         }  # fmt: skip
 
-    def occlusion(
-        self,
-        image: str,
-        size: int,
-        stride: int,
-        target: int | None,
-        progress: Callable = no_progress,
-    ) -> Occlusion:
-        """Occlude an image at all positions. The last result is cached, for `share`."""
-
-        def compute(x: Tensor) -> Occlusion:
-            return occlude(
-                self.model, x, target, size=size, stride=stride, batch=16, progress=progress
-            )
-
-        return self._remember(image, ("occlusion", size, stride, target), compute)
-
-    def attribution(
-        self, image: str, method: str, target: int | None, progress: Callable = no_progress
-    ) -> Attribution:
-        """Explain a class by one of METHODS. The last results are cached, for `share`."""
-        options = {"progress": progress} if method == "occlusion" else {}
-        return self._remember(
-            image, (method, target), lambda x: explain(self.model, x, method, target, **options)
-        )
-
-    def _remember(self, image: str, key: tuple, compute: Callable[[Tensor], Any]) -> Any:
-        """Return a cached result of an image, or compute it."""
-        x, key = self.images[image], (image, *key)
-        cached = self._results.pop(key, None)
-        if cached is None or cached[0] is not x:  # a webcam frame was replaced
-            cached = (x, compute(x))
-        self._results[key] = cached
-        while len(self._results) > RESULTS:
-            self._results.popitem(last=False)
-        return cached[1]
-
     def sweep(
         self,
         image: str,
@@ -268,7 +230,7 @@ class Backend:
         progress: Callable = no_progress,
     ) -> dict[str, Any]:
         """Cover one position after another: the maps of Fig. 7."""
-        o = self.occlusion(image, size, stride, target, progress)
+        o = self.results.occlusion(image, size, stride, target, progress)
         total = {} if o.activation is None else {"total": o.activation.tolist()}
         strongest = None if o.channel is None else [self.last, int(o.channel)]
         return {
@@ -282,7 +244,7 @@ class Backend:
         self, image: str, method: str, target: int | None, progress: Callable = no_progress
     ) -> Answer:
         """The attribution map of a class by one of METHODS."""
-        a = self.attribution(image, method, target, progress)
+        a = self.results.attribution(image, method, target, progress)
         picture, scale = attribution_image(a.map.detach().cpu())
         return {
             "method": method, "target": int(a.target[0]), "state": a.state[0],

@@ -37,7 +37,7 @@ def explore(
         UnsupportedNetwork: If the deconvnet cannot invert the network.
         ValueError: If x is not one image of the network's size.
 
-    Examples:
+    Example:
         >>> import zfnet
         >>> zfnet.explore(zfnet.mnist())
         Traceback (most recent call last):

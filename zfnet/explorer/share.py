@@ -130,7 +130,7 @@ def share_sweep(
     progress: Callable = no_progress,
 ) -> Shared:
     """The occlusion maps of a sweep."""
-    o = backend.occlusion(image, size, stride, target, progress)
+    o = backend.results.occlusion(image, size, stride, target, progress)
     target, classes = int(o.target), backend.model.classes
     maps = {
         "probability": o.probability.cpu().numpy(),
@@ -160,7 +160,7 @@ def share_comparison(
     """The attribution maps of two methods next to the image."""
     x, maps = backend.images[image], []
     for method in methods:
-        a = backend.attribution(image, method, target, progress)
+        a = backend.results.attribution(image, method, target, progress)
         target = int(a.target[0])
         maps.append(a.map.detach().cpu())
     assert target is not None

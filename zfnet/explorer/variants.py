@@ -69,7 +69,7 @@ def project_variant(
         Pixels (1, 3, H, W), signed. With "gradient" and normalization: the gradient of the
         activation times the activation.
 
-    Examples:
+    Example:
         >>> import zfnet
         >>> model, x = zfnet.mnist().eval(), torch.rand(1, 3, 28, 28)
         >>> t = zfnet.trace(model, x)

@@ -25,7 +25,7 @@ ALIGNMENT = 8
 def pack(header: Mapping[str, Any], **arrays: np.ndarray) -> bytes:
     """Encode a header and arrays of float32 or uint8 as one answer.
 
-    Examples:
+    Example:
         >>> header, arrays = unpack(pack({"unit": 17}, map=np.zeros((2, 3), np.float32)))
         >>> header["unit"], arrays["map"].shape
         (17, (2, 3))

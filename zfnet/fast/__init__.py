@@ -3,7 +3,7 @@
 Each acceleration equals its reference up to the rounding of floating-point sums. Without this
 folder, the library is complete but slower.
 
-Examples:
+Example:
     >>> import zfnet.fast
     >>> with zfnet.fast.disabled():
     ...     zfnet.fast.is_enabled()

@@ -126,7 +126,7 @@ def zfnet(classes: int = 1000, *, in_channels: int = 3, **options: Any) -> Netwo
         TypeError: An option does not exist.
         ValueError: An option has a wrong value. The message names it.
 
-    Examples:
+    Example:
         >>> zfnet(10, fc_units=64).conv1
         Conv2d(3, 96, kernel_size=(7, 7), stride=(2, 2), padding=(1, 1))
     """
@@ -143,7 +143,7 @@ def alexnet(classes: int = 1000, *, in_channels: int = 3, **options: Any) -> Net
         in_channels: Channels of the input.
         **options: As for `zfnet`. `groups=2` is Krizhevsky's own network.
 
-    Examples:
+    Example:
         >>> alexnet(10, fc_units=64).conv1.kernel_size
         (11, 11)
     """
@@ -161,7 +161,7 @@ def mnist(classes: int = 10, *, in_channels: int = 3, **options: Any) -> Network
         **options: As for `zfnet`, with other defaults: `size=28`, `fc_units=64`, `norm="batch"`
             and `dropout=0.0`. `channels` has two numbers, `drop_layers` may hold 3.
 
-    Examples:
+    Example:
         >>> mnist().fc4
         Linear(in_features=64, out_features=10, bias=True)
     """
@@ -214,7 +214,7 @@ def fold(model: nn.Module) -> Network:
     Args:
         model: A network of `ARCHITECTURES`.
 
-    Examples:
+    Example:
         >>> "bn1" in dict(fold(mnist()).named_children())
         False
     """

@@ -47,7 +47,7 @@ def describe(model: nn.Module, size: int | None = None) -> Iterator[Row]:
         model: A network that takes images (1, C, H, W). Its mode and weights do not change.
         size: The side of the square input in pixels. None takes `model.size`, else 224.
 
-    Examples:
+    Example:
         >>> import zfnet
         >>> conv1 = next(describe(zfnet.zfnet(10, fc_units=8)))
         >>> conv1.operation, conv1.shape, conv1.parameters

@@ -22,7 +22,7 @@ def write_gif(frames: np.ndarray, path: Path, milliseconds: int | Sequence[int] 
         milliseconds: One duration for all frames, or one per frame. GIF stores hundredths of a
             second, and browsers show none below two.
 
-    Examples:
+    Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "two.gif"
         >>> frames = np.stack([np.zeros((4, 4, 3)), np.full((4, 4, 3), 255)]).astype(np.uint8)
@@ -55,7 +55,7 @@ def write_figure(figure: Figure, path: Path, quality: int = 88) -> None:
         path: The file to write; .jpg suits photographs.
         quality: JPEG quality, 1 to 95.
 
-    Examples:
+    Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "empty.png"
         >>> write_figure(Figure(), path)

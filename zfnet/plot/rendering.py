@@ -27,7 +27,7 @@ def projection_image(pixels: Tensor | np.ndarray, quantile: float = 0.998) -> np
     Returns:
         Images (N, H, W, 3) in [0, 1].
 
-    Examples:
+    Example:
         >>> float(projection_image(np.zeros((1, 3, 4, 4))).mean())
         0.5
     """
@@ -48,7 +48,7 @@ def photograph(x: Tensor | np.ndarray) -> np.ndarray:
     Returns:
         Images (N, H, W, 3) in [0, 1].
 
-    Examples:
+    Example:
         >>> photograph(torch.zeros(1, 3, 4, 4)).shape
         (1, 4, 4, 3)
     """
@@ -64,7 +64,7 @@ def filter_image(weight: Tensor | np.ndarray) -> np.ndarray:
     Returns:
         Images (M, k, k, 3) in [0, 1].
 
-    Examples:
+    Example:
         >>> float(filter_image(torch.randn(2, 3, 7, 7)).max())
         1.0
     """
@@ -86,7 +86,7 @@ def mosaic(tiles: np.ndarray, columns: int, gap: int = 1, background: float = 1.
     Returns:
         One image (rows * (H + gap) - gap, columns * (W + gap) - gap, 3).
 
-    Examples:
+    Example:
         >>> mosaic(np.zeros((3, 4, 4, 3)), columns=2).shape
         (9, 9, 3)
     """
@@ -110,7 +110,7 @@ def enlarge(tiles: np.ndarray, side: int) -> np.ndarray:
     Returns:
         Images (N, side, side, 3).
 
-    Examples:
+    Example:
         >>> enlarge(np.zeros((1, 7, 7, 3)), 28).shape
         (1, 28, 28, 3)
     """
@@ -138,7 +138,7 @@ def attribution_image(
     Returns:
         Images (N, H, W, 3) in [0, 1], and the scales m (N,).
 
-    Examples:
+    Example:
         >>> image, scale = attribution_image(np.ones((1, 1, 4, 4)))
         >>> image.shape, float(scale[0])
         ((1, 4, 4, 3), 1.0)
@@ -177,7 +177,7 @@ def overlay_frames(x: Tensor, maps: np.ndarray) -> np.ndarray:
     Returns:
         Frames (N, H, 2 W + 4, 3) uint8.
 
-    Examples:
+    Example:
         >>> overlay_frames(torch.zeros(2, 3, 8, 8), np.zeros((2, 8, 8, 3))).shape
         (2, 8, 20, 3)
     """

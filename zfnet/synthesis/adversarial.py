@@ -61,7 +61,7 @@ def fgsm(
         UnsupportedNetwork: If the network returns one logit or probabilities, or if no gradient
             reaches x.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> a = fgsm(zfnet.mnist(), torch.zeros(2, 3, 28, 28), epsilon=4.0)
         >>> a.pixels.shape, a.success.shape
@@ -115,7 +115,7 @@ def pgd(
         UnsupportedNetwork: If the network returns one logit or probabilities, or if no gradient
             reaches x.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> a = pgd(zfnet.mnist(), torch.zeros(2, 3, 28, 28), epsilon=4.0, steps=2)
         >>> bool((a.linf <= 4.001).all())
@@ -186,7 +186,7 @@ def rubbish(
         UnsupportedNetwork: If the network returns one logit or probabilities, or if no gradient
             reaches x.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> rubbish(zfnet.mnist(), torch.zeros(2, 3, 28, 28), 8, steps=2).target
         tensor([8, 8])

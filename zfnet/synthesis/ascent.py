@@ -97,7 +97,7 @@ def ascend(
         UnknownLayer: If the network has no such layer.
         UnsupportedNetwork: If no gradient reaches x.
 
-    Examples:
+    Example:
         >>> import zfnet
         >>> a = ascend(zfnet.mnist(), torch.rand(1, 3, 28, 28), 8, steps=5)
         >>> bool(a.activation > a.history[0])

@@ -27,7 +27,7 @@ def pixel_range(like: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: If `like` is not RGB.
 
-    Examples:
+    Example:
         >>> black, white = pixel_range(torch.zeros(1, 3, 2, 2))
         >>> bool((black < white).all())
         True
@@ -52,7 +52,7 @@ def clip(x: Tensor) -> Tensor:
     Raises:
         ValueError: If x is not RGB.
 
-    Examples:
+    Example:
         >>> import torch
         >>> black, white = pixel_range(torch.zeros(1, 3, 2, 2))
         >>> bool((clip(torch.full((1, 3, 2, 2), 9.0)) == white).all())
@@ -75,7 +75,7 @@ def total_variation(x: Tensor, beta: float = 1.0) -> Tensor:
         The variation (N,), 0 or more, in units of input to the power beta. It uses forward
         differences, and leaves out the last row and column.
 
-    Examples:
+    Example:
         >>> import torch
         >>> total_variation(torch.zeros(2, 3, 4, 4), beta=2.0) < 1e-6
         tensor([True, True])
@@ -115,7 +115,7 @@ def descend(
             steps to 0.
         UnsupportedNetwork: If the loss has no gradient.
 
-    Examples:
+    Example:
         >>> import torch
         >>> square = lambda point, step: point.square().sum(1)
         >>> point, history = descend(square, torch.ones(2, 3), steps=100, rate=0.1)
@@ -154,7 +154,7 @@ def blur(x: Tensor, sigma: float) -> Tensor:
     Returns:
         Images (N, C, H, W).
 
-    Examples:
+    Example:
         >>> import torch
         >>> blur(torch.ones(1, 3, 8, 8), 1.0).allclose(torch.ones(1, 3, 8, 8))
         True
@@ -177,7 +177,7 @@ def relative_distance(features: Tensor, target: Tensor) -> Tensor:
     Returns:
         Distances (N,); 0 for equal arrays.
 
-    Examples:
+    Example:
         >>> relative_distance(torch.zeros(1, 4), torch.ones(1, 4))
         tensor([1.])
     """

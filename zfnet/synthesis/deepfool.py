@@ -63,7 +63,7 @@ def deepfool(
         UnsupportedNetwork: If the network returns one logit or probabilities, or if no gradient
             reaches x.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> deepfool(zfnet.mnist(), torch.zeros(2, 3, 28, 28), steps=2).norm.shape
         torch.Size([2])

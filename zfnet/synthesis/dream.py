@@ -76,7 +76,7 @@ def dream(
         UnknownLayer: If the network has no such layer.
         UnsupportedNetwork: If no gradient reaches x.
 
-    Examples:
+    Example:
         >>> import torch, zfnet
         >>> d = dream(zfnet.mnist(), torch.rand(1, 3, 28, 28), "conv1", octaves=1, steps=2)
         >>> bool(d.after > d.before)

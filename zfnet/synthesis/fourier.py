@@ -24,7 +24,7 @@ def to_image(coefficients: Tensor, size: Sequence[int], colors: Tensor) -> Tenso
     Returns:
         Images (N, 3, H, W) in the network's input convention, between black and white.
 
-    Examples:
+    Example:
         >>> to_image(torch.zeros(1, 3, 8, 5, 2), (8, 8), torch.eye(3)).shape
         torch.Size([1, 3, 8, 8])
     """
@@ -45,7 +45,7 @@ def to_frequencies(x: Tensor, colors: Tensor) -> Tensor:
     Returns:
         Coefficients (N, 3, H, W // 2 + 1, 2).
 
-    Examples:
+    Example:
         >>> to_frequencies(torch.zeros(1, 3, 8, 8), torch.eye(3)).shape
         torch.Size([1, 3, 8, 5, 2])
     """
@@ -65,7 +65,7 @@ def amplitudes(size: Sequence[int]) -> Tensor:
     Returns:
         Amplitudes (H, W // 2 + 1) for f in cycles per pixel, at least one cycle per side.
 
-    Examples:
+    Example:
         >>> amplitudes((4, 4))[0].tolist()
         [4.0, 4.0, 2.0]
     """
@@ -88,7 +88,7 @@ def color_root(x: Tensor) -> Tensor:
     Raises:
         ValueError: If all pixels have the same color.
 
-    Examples:
+    Example:
         >>> color_root(torch.randn(4, 3, 8, 8)).abs().max()
         tensor(1.)
     """

@@ -82,7 +82,7 @@ def invert(
         UnknownLayer: If the network has no such layer.
         UnsupportedNetwork: If no gradient reaches the pixels.
 
-    Examples:
+    Example:
         >>> import zfnet
         >>> model, x = zfnet.mnist(), torch.rand(1, 3, 28, 28)
         >>> code = zfnet.trace(model, x)["conv2"]

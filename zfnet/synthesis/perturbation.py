@@ -53,7 +53,7 @@ def gray_level(like: Tensor) -> Tensor:
     Raises:
         ValueError: If `like` is not RGB.
 
-    Examples:
+    Example:
         >>> gray_level(torch.zeros(1, 3, 8, 8)).shape
         torch.Size([1, 3, 1, 1])
     """
@@ -122,7 +122,7 @@ def loss_gradient(model: nn.Module, x: Tensor, label: Tensor) -> tuple[Tensor, T
     Returns:
         Gradients (N, C, H, W) and classes (N,).
 
-    Examples:
+    Example:
         >>> import zfnet
         >>> x, label = torch.zeros(1, 3, 28, 28), torch.tensor([8])
         >>> g, predicted = loss_gradient(zfnet.mnist(), x, label)
@@ -148,7 +148,7 @@ def loss_direction(model: nn.Module, x: Tensor, label: Tensor) -> tuple[Tensor, 
     Returns:
         The gradient of m (N, C, H, W), and the logits S (N, classes).
 
-    Examples:
+    Example:
         >>> import zfnet
         >>> x, label = torch.zeros(1, 3, 28, 28), torch.tensor([8])
         >>> g, logits = loss_direction(zfnet.mnist(), x, label)

@@ -52,7 +52,7 @@ def gram(maps: Tensor) -> Tensor:
     Raises:
         ValueError: If maps come from a dense layer.
 
-    Examples:
+    Example:
         >>> gram(torch.ones(1, 2, 4, 4))[0].tolist()
         [[1.0, 1.0], [1.0, 1.0]]
     """
@@ -113,7 +113,7 @@ def style_transfer(
         UnknownLayer: If the network has no such layer.
         UnsupportedNetwork: If no gradient reaches the pixels.
 
-    Examples:
+    Example:
         >>> import zfnet
         >>> x = torch.rand(2, 3, 28, 28)
         >>> s = style_transfer(

@@ -161,7 +161,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: The file cannot be read, or a value is wrong. The message names file and key.
 
-    Examples:
+    Example:
         >>> load_config("configs/mnist.yaml", ["optim.lr=0.1"]).optim.lr  # doctest: +SKIP
         0.1
     """
@@ -206,7 +206,7 @@ def parse(values: Any, source: str = "config") -> Config:
     Raises:
         ConfigError: A key or value is wrong. The message names the key.
 
-    Examples:
+    Example:
         >>> parse({"optim": {"lr": 0.1}}).optim.lr
         0.1
     """
@@ -234,7 +234,7 @@ def stage_configs(config: Config) -> list[Config]:
     Raises:
         ConfigError: An override is wrong. The message names its key.
 
-    Examples:
+    Example:
         >>> stages = [{"epochs": 2}, {"epochs": 1, "restart": True, "optim": {"lr": 0.5}}]
         >>> [c.optim.lr for c in stage_configs(parse({"stages": stages}))]
         [0.01, 0.5]
@@ -292,7 +292,7 @@ def to_dict(config: Any) -> dict:
     Args:
         config: The run, or one of its parts.
 
-    Examples:
+    Example:
         >>> to_dict(Config())["optim"]["lr"]
         0.01
     """

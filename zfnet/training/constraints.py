@@ -20,7 +20,7 @@ def clip_filters(model: nn.Module, limit: float) -> None:
         model: A network with convolutions.
         limit: The largest RMS of a filter's weights.
 
-    Examples:
+    Example:
         >>> conv = nn.Conv2d(1, 1, 2, bias=False)
         >>> _ = nn.init.constant_(conv.weight, 0.5)
         >>> clip_filters(conv, 0.1)

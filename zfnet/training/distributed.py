@@ -63,7 +63,7 @@ class DistributedContext:
         Args:
             items: A list or an array.
 
-        Examples:
+        Example:
             >>> DistributedContext(rank=1, size=2).share([0, 1, 2, 3])
             [1, 3]
         """
@@ -109,7 +109,7 @@ def join(
         ParallelError: The device cannot be used, a machine has fewer GPUs than processes, or
             another process died.
 
-    Examples:
+    Example:
         >>> with join("cpu") as (distributed, device):
         ...     print(distributed.rank, device)
         0 cpu

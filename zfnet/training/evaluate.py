@@ -74,7 +74,7 @@ def evaluate(
             wrong.
         UnsupportedNetwork: The network does not return logits.
 
-    Examples:
+    Example:
         >>> import zfnet
         >>> images = zfnet.load_scenes(8, size=64, side=73)
         >>> model = zfnet.zfnet(len(images.wnids), channels=(4,) * 5, fc_units=8, size=64)

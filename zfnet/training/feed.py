@@ -124,7 +124,7 @@ def fits(size: int, free: int, total: int) -> bool:
         free: The GPU's free bytes.
         total: The GPU's total bytes.
 
-    Examples:
+    Example:
         >>> fits(50, 80, 100), fits(60, 80, 100)
         (True, False)
     """

@@ -65,7 +65,7 @@ def one_cycle(share: float, warmup: float) -> float:
         share: Share of the cycle's steps that have been made, 0 to 1.
         warmup: Share of the steps in which the rate rises.
 
-    Examples:
+    Example:
         >>> [round(one_cycle(share, 0.2), 2) for share in (0, 0.1, 0.2, 0.6, 1)]
         [0.1, 0.55, 1.0, 0.5, 0.0]
     """
@@ -83,7 +83,7 @@ def new_average(model: nn.Module, decay: float) -> AveragedModel:
         model: The network. Its present weights are the average's start.
         decay: The decay per update, 0 to 1.
 
-    Examples:
+    Example:
         >>> layer = nn.Linear(1, 1)
         >>> average = new_average(layer, 0.9)
         >>> _ = nn.init.constant_(layer.weight, 1.0)

@@ -21,7 +21,7 @@ def snapshot_name(epoch: float) -> str:
     Args:
         epoch: The epochs trained so far; not whole within an epoch.
 
-    Examples:
+    Example:
         >>> snapshot_name(2), snapshot_name(0.25)
         ('epoch-002.safetensors', 'epoch-000.2500.safetensors')
     """

@@ -67,7 +67,7 @@ def epoch_order(labels: np.ndarray, per_class: int, generator: torch.Generator) 
         per_class: The maximum number of images per class, drawn at random; 0 takes all.
         generator: CPU generator.
 
-    Examples:
+    Example:
         >>> labels = np.array([0, 0, 0, 1])
         >>> np.bincount(labels[epoch_order(labels, 1, torch.Generator())]).tolist()
         [1, 1]
@@ -88,7 +88,7 @@ def stage_numbers(config: Config) -> list[int]:
     Args:
         config: The run.
 
-    Examples:
+    Example:
         >>> stage_numbers(Config(stages=(Stage(epochs=2), Stage(epochs=1))))
         [0, 0, 1]
     """
@@ -124,7 +124,7 @@ def cycle_steps(config: Config, steps: list[int]) -> list[int]:
         config: Its stages restart.
         steps: Steps of each epoch, from `count_steps`.
 
-    Examples:
+    Example:
         >>> cycle_steps(Config(stages=(Stage(epochs=2), Stage(epochs=1, restart=True))), [5, 5, 4])
         [10, 10, 4]
     """
@@ -142,7 +142,7 @@ def snapshot_steps(epochs: Sequence[float], first_step: Sequence[int]) -> dict[i
         epochs: Epochs after which weights are kept; not whole within an epoch.
         first_step: The first step of each epoch, and the number of all steps.
 
-    Examples:
+    Example:
         >>> snapshot_steps([0.25, 2], [0, 8, 16])
         {2: 0.25, 16: 2}
     """

@@ -50,7 +50,7 @@ def resolve_precision(config: Config, device: torch.device) -> Config:
         config: The run.
         device: Where it trains.
 
-    Examples:
+    Example:
         >>> resolve_precision(Config(precision="float32"), torch.device("cpu")).precision
         'float32'
     """

@@ -26,7 +26,7 @@ export function drawImage() {
     el("div", { class: "bar" }, el("label", { class: "button", for: "file" }, "Choose a file", file), webcam, rate),
     samples,
   );
-  byId("answers").append(el("section", { class: "card" }, el("h2", {}, "Most probable classes"), classes));
+  byId("answers").append(el("section", { class: "card" }, el("h2", {}, "Top classes"), classes));
   document.addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("dropping"); });
   document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) document.body.classList.remove("dropping"); });
   document.addEventListener("drop", (event) => {
@@ -87,7 +87,7 @@ async function loadImage() {
 export function showImage(answer) {
   paintRGB(picture, answer.pixels);
   picture.setAttribute("aria-label", `The image: ${answer.label}`);
-  caption.textContent = `${answer.label}, ${network.size} × ${network.size} pixels, as the network sees it`;
+  caption.textContent = `${answer.label}, at ${network.size} × ${network.size} pixels`;
   classes.replaceChildren(bars(answer.best.map((c, i) => [network.classes[c], answer.probability[i], percent(answer.probability[i])])));
   classes.dataset.image = answer.image;
   classes.dataset.best = answer.best[0];
