@@ -57,12 +57,12 @@ def test_fields_that_are_not_square_are_enlarged_to_squares():
     for layer, field in fields.items():
         assert field_or_image(steps, layer) == field
         p = zfnet.project(model, x, layer, 0, (1, 2), crop=True)
-        whole = zfnet.project(model, x, layer, 0, (1, 2))
-        (top, left, bottom, right), image = p.box[0].tolist(), whole.pixels.clone()
+        full = zfnet.project(model, x, layer, 0, (1, 2))
+        (top, left, bottom, right), image = p.box[0].tolist(), full.pixels.clone()
         image[..., top:bottom, left:right] = 0
         assert not image.any()
         if field is not None:
-            patch = cut(whole.pixels, whole.corner, field.size)
+            patch = cut(full.pixels, full.corner, field.size)
             torch.testing.assert_close(p.pixels, patch, rtol=1e-5, atol=1e-7)
 
 
